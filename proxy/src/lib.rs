@@ -2,5 +2,6 @@
 
 pub mod config;
 pub mod policy;
+pub mod secret;
 pub mod tls;
 pub mod upstream;

@@ -154,6 +154,11 @@ pub enum UpstreamFailure {
 }
 
 impl Refusal {
+    /// The refusal for a second name that disagrees with the destination.
+    pub fn misdirected(destination: &Destination, claim: &'static str, claimed: String) -> Self {
+        Self::Misdirected { destination: destination.clone(), claim, claimed }
+    }
+
     /// What the reader can do about it, as one line; none where there is nothing.
     pub fn remedy(&self) -> Option<String> {
         match self {
