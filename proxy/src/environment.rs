@@ -34,7 +34,8 @@ const BUNDLE_VARIABLES: [&str; 11] = [
 const EXTRA_CA_VARIABLES: [&str; 1] = ["NODE_EXTRA_CA_CERTS"];
 
 /// Where OpenSSL looks for roots by hash, on the distributions that have such a directory.
-const CERTIFICATE_DIRECTORIES: [&str; 3] = ["/etc/ssl/certs", "/etc/pki/tls/certs", "/usr/share/ca-certificates"];
+const CERTIFICATE_DIRECTORIES: [&str; 3] =
+    ["/etc/ssl/certs", "/etc/pki/tls/certs", "/usr/share/ca-certificates"];
 
 /// Sockets and agents of the user's session: behind them are the user's keys. The sandbox hides the sockets; without
 /// the variables programs do not try.
@@ -93,7 +94,8 @@ pub fn pointing_at(
 
 /// `NO_PROXY`: loopback, the direct hosts, and what the user had, each once.
 pub fn no_proxy(policy: &Policy, own: &dyn Fn(&str) -> Option<OsString>) -> OsString {
-    let direct = policy.rules().iter().filter(|rule| rule.action == Action::Direct).map(|rule| no_proxy_entry(rule));
+    let direct =
+        policy.rules().iter().filter(|rule| rule.action == Action::Direct).map(|rule| no_proxy_entry(rule));
     let had = ["NO_PROXY", "no_proxy"].into_iter().filter_map(own);
     let had: Vec<String> = had
         .flat_map(|list| {
@@ -129,10 +131,8 @@ pub fn of_program(
     secret_variables: &[String],
     pointing: Variables,
 ) -> Variables {
-    let mut variables: Variables = own
-        .into_iter()
-        .filter(|(name, _)| !is_withheld(name, secret_variables))
-        .collect();
+    let mut variables: Variables =
+        own.into_iter().filter(|(name, _)| !is_withheld(name, secret_variables)).collect();
     variables.extend(pointing);
     never_ask(&mut variables);
     variables
@@ -182,7 +182,8 @@ mod tests {
             ("tunnel.test", Action::Tunnel),
             ("[2606:4700::1]", Action::Direct),
         ]);
-        let own = |name: &str| (name == "NO_PROXY").then(|| OsString::from("corp.test, direct.test,10.0.0.0/8"));
+        let own =
+            |name: &str| (name == "NO_PROXY").then(|| OsString::from("corp.test, direct.test,10.0.0.0/8"));
         assert_eq!(
             no_proxy(&policy, &own),
             "localhost,127.0.0.1,::1,[::1],direct.test,.wss.test,other.test:8443,[2606:4700::1],corp.test,10.0.0.0/8"

@@ -85,7 +85,10 @@ impl App {
             Ok(number) => tracing::info!(generation = number, "reloaded"),
             Err(error) => {
                 let kept = self.generation().number;
-                tracing::error!(generation = kept, "reload failed, generation {kept} stays in force: {error}");
+                tracing::error!(
+                    generation = kept,
+                    "reload failed, generation {kept} stays in force: {error}"
+                );
             }
         }
         outcome

@@ -144,7 +144,8 @@ impl Exchanges {
         judged: Judged,
     ) -> Result<Response<Body>, Refusal> {
         let Judged { generation, endpoint, injection, mut entry } = judged;
-        let client_upgrade = hop_by_hop::strip(request.headers_mut()).map(|_| hyper::upgrade::on(&mut request));
+        let client_upgrade =
+            hop_by_hop::strip(request.headers_mut()).map(|_| hyper::upgrade::on(&mut request));
         entry.credential = injection.as_ref().map(|injection| injection.credential().name.clone());
         if let Some(injection) = &injection {
             inject(request.headers_mut(), &generation, injection);

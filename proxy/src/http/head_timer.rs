@@ -139,8 +139,6 @@ impl<IO> HeadTimer<IO> {
     }
 }
 
-
-
 impl<IO: AsyncRead + Unpin> AsyncRead for HeadTimer<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,

@@ -92,10 +92,16 @@ mod tests {
         for (before, after) in [
             (&[("connection", "close, X-Hop"), ("x-hop", "1"), ("accept", "*/*")][..], &["accept"][..]),
             (&[("proxy-authorization", "Basic eA=="), ("proxy-connection", "keep-alive")], &[]),
-            (&[("connection", "host, authorization"), ("host", "a"), ("authorization", "b")], &["authorization", "host"]),
+            (
+                &[("connection", "host, authorization"), ("host", "a"), ("authorization", "b")],
+                &["authorization", "host"],
+            ),
             (&[("upgrade", "websocket")], &[]),
             (&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")], &["connection", "upgrade"]),
-            (&[("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c"), ("http2-settings", "AAA")], &[]),
+            (
+                &[("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c"), ("http2-settings", "AAA")],
+                &[],
+            ),
             (&[("te", "trailers"), ("trailer", "x-sum")], &["te", "trailer"]),
             (&[("te", "gzip")], &[]),
             (&[("keep-alive", "timeout=5"), ("transfer-encoding", "chunked")], &[]),

@@ -120,7 +120,8 @@ fn plain(reason: &str, remedy: Option<&str>) -> String {
 /// weighs the form of an error).
 fn wants_json(request: &HeaderMap) -> bool {
     let accept = request.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let mut types = accept.flat_map(|value| value.split(',')).map(|t| t.split(';').next().unwrap_or(t).trim());
+    let mut types =
+        accept.flat_map(|value| value.split(',')).map(|t| t.split(';').next().unwrap_or(t).trim());
     types
         .find_map(|media_type| match media_type {
             "application/json" | "application/problem+json" => Some(true),

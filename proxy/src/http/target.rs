@@ -16,7 +16,8 @@ pub fn check_framing(headers: &HeaderMap) -> Result<(), Refusal> {
     let malformed = |what| Err(Refusal::Malformed(what));
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let length = lengths.next();
-    if length.is_some_and(|value| !value.as_bytes().iter().all(u8::is_ascii_digit)) || lengths.next().is_some()
+    if length.is_some_and(|value| !value.as_bytes().iter().all(u8::is_ascii_digit))
+        || lengths.next().is_some()
     {
         return malformed(MalformedRequest::BadLength);
     }
@@ -161,10 +162,22 @@ mod tests {
             ("http://a.test/", &[], "the request is malformed: its CONNECT target is not HOST:PORT"),
             ("u@a.test:443", &[], "the request is malformed: its target holds user information"),
             ("a.test:443", &["b.test"], "the Host field names b.test, but the connection is to a.test:443"),
-            ("a.test:443", &["a.test:80"], "the Host field names a.test:80, but the connection is to a.test:443"),
-            ("a.test:443", &["a.test", "a.test"], "the request is malformed: it does not have exactly one Host field"),
+            (
+                "a.test:443",
+                &["a.test:80"],
+                "the Host field names a.test:80, but the connection is to a.test:443",
+            ),
+            (
+                "a.test:443",
+                &["a.test", "a.test"],
+                "the request is malformed: it does not have exactly one Host field",
+            ),
         ] {
-            assert_eq!(words(connect(&request(Method::CONNECT, target, hosts))), expected, "{target} {hosts:?}");
+            assert_eq!(
+                words(connect(&request(Method::CONNECT, target, hosts))),
+                expected,
+                "{target} {hosts:?}"
+            );
         }
     }
 
@@ -174,13 +187,26 @@ mod tests {
             ("http://a.test/x", &["a.test"][..], "ok a.test:80 false"),
             ("http://a.test:8080/", &["a.test:8080"], "ok a.test:8080 false"),
             ("https://a.test/", &["a.test"], "ok a.test:443 true"),
-            ("http://a.test/", &["b.test"], "the Host field names b.test, but the connection is to a.test:80"),
+            (
+                "http://a.test/",
+                &["b.test"],
+                "the Host field names b.test, but the connection is to a.test:80",
+            ),
             ("ftp://a.test/", &[], "the request is malformed: its scheme is not http or https"),
-            ("/x", &["a.test"], "the request is malformed: its target is not a full URL: this is a proxy, not a web server"),
+            (
+                "/x",
+                &["a.test"],
+                "the request is malformed: its target is not a full URL: this is a proxy, not a web server",
+            ),
             ("http://u:p@a.test/", &[], "the request is malformed: its target holds user information"),
-            ("http://127.1/", &[], "the target is not a valid host and port: the host looks like an IPv4 address but is not four decimal numbers without leading zeros"),
+            (
+                "http://127.1/",
+                &[],
+                "the target is not a valid host and port: the host looks like an IPv4 address but is not four decimal numbers without leading zeros",
+            ),
         ] {
-            let outcome = absolute(&request(Method::GET, target, hosts)).map(|(d, secure)| format!("{d} {secure}"));
+            let outcome =
+                absolute(&request(Method::GET, target, hosts)).map(|(d, secure)| format!("{d} {secure}"));
             assert_eq!(words(outcome), expected, "{target} {hosts:?}");
         }
     }
@@ -194,8 +220,16 @@ mod tests {
             ("https://a.test/x", &["a.test"], "ok "),
             ("/x", &["b.test"], "the Host field names b.test, but the connection is to a.test:443"),
             ("/x", &["a.test:8443"], "the Host field names a.test:8443, but the connection is to a.test:443"),
-            ("https://b.test/", &["a.test"], "the request target names b.test:443, but the connection is to a.test:443"),
-            ("http://a.test:443/", &["a.test"], "the request target names a.test:443, but the connection is to a.test:443"),
+            (
+                "https://b.test/",
+                &["a.test"],
+                "the request target names b.test:443, but the connection is to a.test:443",
+            ),
+            (
+                "http://a.test:443/",
+                &["a.test"],
+                "the request target names a.test:443, but the connection is to a.test:443",
+            ),
             ("/x", &[], "the request is malformed: it does not have exactly one Host field"),
         ] {
             let outcome = agree(&request(Method::GET, target, hosts), &destination, true).map(|()| "");
@@ -211,10 +245,16 @@ mod tests {
             (&[("content-length", "+5")], Err(MalformedRequest::BadLength)),
             (&[("content-length", "5"), ("content-length", "5")], Err(MalformedRequest::BadLength)),
             (&[("content-length", "5, 5")], Err(MalformedRequest::BadLength)),
-            (&[("content-length", "5"), ("transfer-encoding", "chunked")], Err(MalformedRequest::LengthAndCoding)),
+            (
+                &[("content-length", "5"), ("transfer-encoding", "chunked")],
+                Err(MalformedRequest::LengthAndCoding),
+            ),
             (&[("transfer-encoding", "xchunked")], Err(MalformedRequest::UnknownCoding)),
             (&[("transfer-encoding", "gzip, chunked")], Err(MalformedRequest::UnknownCoding)),
-            (&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], Err(MalformedRequest::UnknownCoding)),
+            (
+                &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+                Err(MalformedRequest::UnknownCoding),
+            ),
         ] {
             let headers: HeaderMap = lines
                 .iter()

@@ -40,12 +40,12 @@ pub async fn open(
     let generation = session.generation();
     let mut entry = Entry::begin(session, &generation, arrival);
     entry.destination = Some(destination.clone());
-    let decided: Result<(Option<&Arc<HostRule>>, bool), Refusal> = match generation.policy.decide(&destination)
-    {
-        Decision::Refuse(refusal) => Err(refusal),
-        Decision::Tunnel(rule) => Ok((rule, false)),
-        Decision::Intercept(rule) => Ok((Some(rule), true)),
-    };
+    let decided: Result<(Option<&Arc<HostRule>>, bool), Refusal> =
+        match generation.policy.decide(&destination) {
+            Decision::Refuse(refusal) => Err(refusal),
+            Decision::Tunnel(rule) => Ok((rule, false)),
+            Decision::Intercept(rule) => Ok((Some(rule), true)),
+        };
     let outcome = match decided {
         Ok((rule, intercepted)) => {
             entry.rule = rule.cloned();
@@ -213,12 +213,7 @@ async fn intercept_tls(
     }
 }
 
-async fn serve_inside(
-    passage: &Passage,
-    client: Rewind<TcpStream>,
-    endpoint: Endpoint,
-    upstream: TcpStream,
-) {
+async fn serve_inside(passage: &Passage, client: Rewind<TcpStream>, endpoint: Endpoint, upstream: TcpStream) {
     let exchanges = Exchanges::new(passage.session.clone());
     let (generation, ahead) = (passage.generation.clone(), endpoint.clone());
     let opening = tokio::spawn(async move { generation.speak(&ahead, upstream).await });

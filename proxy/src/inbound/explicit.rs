@@ -85,4 +85,3 @@ async fn carry(passage: Passage, upgraded: Upgraded, upstream: TcpStream) {
         Err(_) => tracing::error!("an upgraded connection is not the one that was accepted"),
     }
 }
-

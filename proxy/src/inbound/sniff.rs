@@ -71,10 +71,7 @@ fn look_http(bytes: &[u8]) -> Look {
 }
 
 /// Reads until it is known what the client speaks. Returns what was read: it is still to be served.
-pub async fn sniff<IO: AsyncRead + Unpin>(
-    stream: &mut IO,
-    early: Bytes,
-) -> std::io::Result<(Spoken, Bytes)> {
+pub async fn sniff<IO: AsyncRead + Unpin>(stream: &mut IO, early: Bytes) -> std::io::Result<(Spoken, Bytes)> {
     let mut read = BytesMut::from(early);
     loop {
         if let Look::Known(spoken) = look(&read) {
@@ -110,7 +107,9 @@ mod tests {
 
     #[test]
     fn a_client_hello_is_understood_wherever_it_is_split() {
-        for (name, expected) in [("git.example.test", Some("git.example.test".to_owned())), ("192.0.2.1", None)] {
+        for (name, expected) in
+            [("git.example.test", Some("git.example.test".to_owned())), ("192.0.2.1", None)]
+        {
             let hello = client_hello(name);
             for length in 0..hello.len() {
                 assert_eq!(look(&hello[..length]), Look::More, "{name}: {length} octets");
