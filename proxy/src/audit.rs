@@ -18,6 +18,9 @@ use time::format_description::well_known::Rfc3339;
 /// holds traffic up.
 const QUEUE: usize = 8192;
 
+/// How long the end of the process waits for the disk.
+const FLUSH: Duration = Duration::from_secs(1);
+
 /// One audit line. Holds names, never values: no header, no query, no body.
 #[derive(Debug, Serialize)]
 pub struct Record<'r> {
@@ -67,10 +70,17 @@ pub fn now() -> String {
     OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default()
 }
 
+/// What the writer is told.
+enum Message {
+    Line(Vec<u8>),
+    /// Answer when everything before this is in the file.
+    Flush(SyncSender<()>),
+}
+
 /// Where audit lines go.
 #[derive(Debug)]
 pub struct Audit {
-    queue: Option<SyncSender<Vec<u8>>>,
+    queue: Option<SyncSender<Message>>,
     lost: AtomicU64,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
@@ -94,10 +104,20 @@ impl Audit {
         let Some(queue) = &self.queue else { return };
         let Ok(mut line) = serde_json::to_vec(record) else { return };
         line.push(b'\n');
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = queue.try_send(line)
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
+            queue.try_send(Message::Line(line))
             && self.lost.fetch_add(1, Ordering::Relaxed) == 0
         {
             tracing::error!("the audit log cannot keep up: lines are lost");
+        }
+    }
+
+    /// Waits until what was recorded so far is in the file, a second at most.
+    pub fn flush(&self) {
+        let Some(queue) = &self.queue else { return };
+        let (done, written) = sync_channel(1);
+        if queue.send(Message::Flush(done)).is_ok() {
+            let _ = written.recv_timeout(FLUSH);
         }
     }
 
@@ -116,19 +136,27 @@ impl Drop for Audit {
     }
 }
 
-fn write(file: File, lines: &Receiver<Vec<u8>>) {
+fn write(file: File, lines: &Receiver<Message>) {
     let mut file = BufWriter::new(file);
     let mut report = |outcome: io::Result<()>| {
         if let Err(error) = outcome {
             tracing::error!(%error, "the audit log cannot be written");
         }
     };
-    while let Ok(line) = lines.recv() {
-        report(file.write_all(&line));
+    while let Ok(first) = lines.recv() {
+        let mut next = Some(first);
+        let mut waiting = Vec::new();
         // What follows at once goes into the same write.
-        while let Ok(line) = lines.recv_timeout(Duration::ZERO) {
-            report(file.write_all(&line));
+        while let Some(message) = next {
+            match message {
+                Message::Line(line) => report(file.write_all(&line)),
+                Message::Flush(done) => waiting.push(done),
+            }
+            next = lines.try_recv().ok();
         }
         report(file.flush());
+        for done in waiting {
+            let _ = done.send(());
+        }
     }
 }

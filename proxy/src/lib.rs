@@ -2,8 +2,12 @@
 
 pub mod app;
 pub mod audit;
+pub mod cli;
+pub mod command;
 pub mod config;
+pub mod demo;
 pub mod environment;
+pub mod hardening;
 pub mod http;
 pub mod inbound;
 pub mod policy;
