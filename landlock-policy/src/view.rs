@@ -286,21 +286,21 @@ mod tests {
         assert_eq!(
             words(&confinement, &facts()),
             [
-                "keep /home/u/src/app",
                 "keep /home/u/.local/bin",
                 "keep /home/u/.local/lib",
                 "keep /home/u/.local/lib64",
                 "keep /home/u/.local/libexec",
+                "keep /home/u/src/app",
                 "keep /home/u/src/app/vendor",
                 "cover /tmp",
                 "cover /run",
                 "cover /dev/shm",
                 "cover /home/u",
-                "restore /home/u/src/app",
                 "restore /home/u/.local/bin read-only",
                 "restore /home/u/.local/lib read-only",
                 "restore /home/u/.local/lib64 read-only",
                 "restore /home/u/.local/libexec read-only",
+                "restore /home/u/src/app",
                 "restore /home/u/src/app/vendor read-only",
                 "replace /etc/resolv.conf",
             ]

@@ -33,6 +33,7 @@ pub struct Generation {
     /// Limits and places.
     pub settings: Settings,
     credentials: Vec<LoadedCredential>,
+    secret_variables: Vec<String>,
     resolver: Resolver,
     tls: Arc<ClientConfig>,
 }
@@ -68,15 +69,22 @@ impl Generation {
                 .map_err(|source| GenerationError::Secret { name: spec.name.to_string(), source })
         };
         let credentials = compiled.credentials.iter().map(load).collect::<Result<_, _>>()?;
+        let variables = compiled.credentials.iter().filter_map(crate::secret::CredentialSpec::env_variable);
+        let secret_variables = variables.map(str::to_owned).collect();
         let tls = trust::client_config(&compiled.settings.upstream.ca_files)?;
         let resolver = Resolver::new(&compiled.settings.upstream)?;
         let Compiled { policy, settings, .. } = compiled;
-        Ok(Self { number, policy, settings, credentials, resolver, tls })
+        Ok(Self { number, policy, settings, credentials, secret_variables, resolver, tls })
     }
 
     /// The secret that a rule's credential stands for.
     pub fn credential(&self, id: CredentialId) -> Option<&LoadedCredential> {
         self.credentials.get(id.0)
+    }
+
+    /// Variables that hold secrets: no program may inherit them.
+    pub fn secret_variables(&self) -> Vec<String> {
+        self.secret_variables.clone()
     }
 
     /// Resolves and dials, within `connect_timeout`.

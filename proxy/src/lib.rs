@@ -1,5 +1,6 @@
 //! credgate: an egress proxy that runs programs without credentials and adds them on the way out.
 
+pub mod account;
 pub mod app;
 pub mod audit;
 pub mod cli;
